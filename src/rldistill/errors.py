@@ -1,7 +1,7 @@
 """The errors a user can meet, each told in one line.
 
 Grammar: *What failed: got X, expected Y. Likely cause. Do Z.* The command line turns `exit_code` into the process's
-exit status: 2 where a word of the command line or of the configuration is wrong or missing, 1 for everything else.
+exit status: 2 where an option or a line of the configuration is wrong or missing, 1 for everything else.
 """
 
 import contextlib

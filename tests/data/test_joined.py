@@ -7,7 +7,7 @@ import pytest
 
 import rldistill as rd
 from rldistill.data import Dataset, split_episodes
-from rldistill.errors import MismatchError
+from rldistill.errors import DatasetError, MismatchError
 from tests.data.made_up import make_provenance, write_dataset
 from tests.kit.cart_pole import hand_made_teacher
 
@@ -55,6 +55,13 @@ def test_episodes_of_one_seed_that_chance_parts_later_are_held_out_together(tmp_
     assert held_out | set(joined.episodes[split.train]) == set(range(17))
     for number in range(5):
         assert (number in held_out) == (number + 10 in held_out), "the first and the third begin alike"
+
+
+def test_too_few_episodes_that_begin_differently_are_told_from_too_few_episodes(tmp_path):
+    write_dataset(tmp_path / "other", replace(make_provenance(), exploration_epsilon=0.2), lengths=LENGTHS)
+    joined = Dataset.joined([written(tmp_path / "one"), Dataset.open(tmp_path / "other")])
+    with pytest.raises(DatasetError, match=r"10 episodes, of which 5 begin differently, .* with another --seed\."):
+        split_episodes(joined, 0.5, seed=0)
 
 
 @pytest.mark.parametrize(

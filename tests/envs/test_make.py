@@ -359,7 +359,7 @@ def test_a_recorded_atari_protocol_ends():
     "changed", [{"name": "Unknown-v0"}, {"name": "not_imported:Id-v0"}, {"environment_kwargs": {"unknown": 1}}]
 )
 def test_a_recorded_task_that_cannot_be_made_is_the_files_fault(changed):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=r"--task") as caught:
         make_task(replace(make_task("CartPole-v1").task, **changed))
     assert caught.value.exit_code == 1
 

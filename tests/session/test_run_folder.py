@@ -278,7 +278,8 @@ def test_a_setting_of_none_stands_in_the_configuration(tmp_path):
         "train-teacher", "--config", tmp_path / "r/config.toml", "--out", tmp_path / "s", "--dry-run", "--json"
     )
     assert again.json["env_kwargs"] == settings
-    assert run("train-teacher", "--config", tmp_path / "r/config.toml", "--out", tmp_path / "r", "--resume").code == 0
+    turned = json.dumps(dict(reversed(settings.items())))
+    assert run(*words, "--env-kwargs", turned, "--out", tmp_path / "r", "--resume").code == 0
     without = run(*words, "--env-kwargs", '{"is_slippery": false}', "--out", tmp_path / "r", "--resume")
     assert without.code == 1
     assert "env_kwargs was" in without.line

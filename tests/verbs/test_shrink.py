@@ -574,6 +574,21 @@ def test_where_the_teacher_fails_in_half_of_its_episodes_it_takes_twice_as_many_
     assert search._num_proof_episodes(None) == math.ceil(2 * math.log(1 / 0.025) / 0.05)
 
 
+def test_a_look_takes_more_episodes_where_its_teacher_fails_more_often_than_in_those_that_chose_their_number(
+    tmp_path, monkeypatch
+):
+    def scores(_self, policy, _purpose, num_episodes, **_):  # the teacher succeeds in every third episode
+        return np.zeros(num_episodes) if isinstance(policy, RandomPolicy) else np.arange(num_episodes) % 3 // 2.0
+
+    monkeypatch.setattr(Episodes, "scores", scores)
+    task = short_cart_pole(60)
+    options = ShrinkOptions(hand_made_teacher(task), task, out=tmp_path / "s", within=9.0)
+    episodes = Episodes(options, options.teacher, task, (), deadline=math.inf)
+    proof = proved(episodes, options.teacher, "mlp:2", 100, 0.95, 0)
+    assert proof.holds, "that never fails"
+    assert proof.num_episodes == pytest.approx(3 * math.log(1 / 0.025) / 0.05, abs=3)
+
+
 @pytest.mark.parametrize(
     ("retention", "bound", "keep", "expected"),
     [

@@ -47,13 +47,14 @@ class Dataset:
         manifest: Manifest,
         shards: Sequence[Shard],
         seeds: Sequence[int] | None = None,
-        beginnings: NDArray[np.int64] | None = None,
+        joins: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.seeds = [manifest.provenance.seed] if seeds is None else list(seeds)
         self._shards = tuple(shards)
-        self._beginnings = beginnings  # by the number of an episode; None: each begins by itself
+        # Of each that was joined, the number of its first episode here, and among beginnings; None: nothing was joined.
+        self._joins = None if joins is None else (np.array(joins[0], np.int64), np.array(joins[1], np.int64))
         fields = manifest.provenance.step_fields
         self._target_names = tuple(name for name, spec in fields.items() if spec.role == "target")
         self._part_names = manifest.provenance.task.fingerprint.part_names
@@ -96,16 +97,14 @@ class Dataset:
         Raises:
             MismatchError: they have different teachers or fingerprints, or the same episodes; names both.
         """
-        first, shards, offset = datasets[0], list[Shard](), 0
-        begun, beginnings = dict[tuple[int, int], int](), list[int]()
+        first, shards, offset, offsets = datasets[0], list[Shard](), 0, list[int]()
         for index, dataset in enumerate(datasets):
             for other in datasets[:index]:
                 _check_adds_up(other, dataset)
             for shard in dataset._shards:
                 numbers = shard.tensors["segment.episode"] + offset
                 shards.append(Shard(shard.file, {**shard.tensors, "segment.episode": numbers}))
-            own = [(dataset.provenance.seed, number) for number in range(dataset.manifest.next_episode)]
-            beginnings += [begun.setdefault(key, offset + key[1]) for key in own]
+            offsets.append(offset)
             offset += dataset.manifest.next_episode
         manifests = [dataset.manifest for dataset in datasets]
         fields = first.provenance.fields
@@ -122,7 +121,8 @@ class Dataset:
         )
         path = Path(" + ".join(str(dataset.path) for dataset in datasets))
         seeds = [item.provenance.seed for item in manifests]
-        return Dataset(path, manifest, shards, seeds, np.array(beginnings, np.int64))
+        most = max(item.next_episode for item in manifests)
+        return Dataset(path, manifest, shards, seeds, (offsets, [most * seeds.index(seed) for seed in seeds]))
 
     @property
     def provenance(self) -> Provenance:
@@ -145,11 +145,15 @@ class Dataset:
 
     @property
     def beginnings(self) -> NDArray[np.int64]:
-        """`[num_steps]`, of every step the first episode that begins as its own does.
+        """`[num_steps]`, of every step a number that all episodes have in common which begin as its own does.
 
         Of joined datasets of one seed, episodes of one number begin alike, and go on alike until chance parts them.
         """
-        return self.episodes if self._beginnings is None else self._beginnings[self.episodes]
+        if self._joins is None:
+            return self.episodes
+        offsets, firsts = self._joins
+        origins = np.searchsorted(offsets, self.episodes, side="right") - 1
+        return self.episodes - offsets[origins] + firsts[origins]
 
     @property
     def steps_in_episode(self) -> NDArray[np.int64]:

@@ -56,10 +56,13 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
     """
     check_held_out_fraction(held_out_fraction)
     numbers, sizes = np.unique(dataset.beginnings, return_counts=True)
+    num_episodes = len(np.unique(dataset.episodes))
+    alike = "" if num_episodes == len(numbers) else f", of which {len(numbers)} begin differently"
     if len(numbers) < MIN_HELD_OUT_EPISODES + 1:
         raise DatasetError(
-            f"Dataset {dataset.path} holds {len(numbers)} episodes, but {MIN_HELD_OUT_EPISODES} are held out "
-            "to measure the student and at least 1 must be left to train on. Collect more steps."
+            f"Dataset {dataset.path} holds {num_episodes} episodes{alike}, but {MIN_HELD_OUT_EPISODES} are held out "
+            "to measure the student and at least 1 must be left to train on. Collect more steps"
+            f"{', with another --seed' if alike else ''}."
         )
     order = stream_generator(seed, "held_out").permutation(len(numbers))
     held_out_steps = np.cumsum(sizes[order])
@@ -72,7 +75,7 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
             way += f", or lower --held-out-fraction, to {MIN_HELD_OUT_FRACTION:g} at the least"
         raise DatasetError(
             f"Dataset {dataset.path}: holding {held_out_fraction:g} of its {dataset.num_steps} steps out, in whole "
-            f"episodes, leaves none of its {len(numbers)} episodes to train on. {cause}. {way}."
+            f"episodes, leaves none of its {num_episodes} episodes{alike} to train on. {cause}. {way}."
         )
     is_held_out = np.isin(dataset.beginnings, numbers[order[:num_held_out]])
     return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))

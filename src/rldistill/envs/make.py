@@ -241,7 +241,11 @@ def _from_record(task: Task) -> PlayableTask:
         return _atari(task)
     check_imports_nothing(task.name)
     kwargs = dict(task.environment_kwargs)
-    plain = _from_factory(task.name, _factory(task.name, kwargs), kwargs)
+    factory = _factory(task.name, kwargs)
+    try:
+        plain = _from_factory(task.name, factory, kwargs)
+    except UsageError as error:
+        raise TaskError(f"{error} That task stands in a file; name your own: --task, in Python task=.") from error
     playable = _extend(plain, ObservationSettings.of(task.fingerprint))
     return replace(playable, task=replace(playable.task, protocol=task.protocol))
 

@@ -141,7 +141,8 @@ def _over_games(results: Results) -> str:
     rows += [[arm["name"], *[_UNDEFINED] * (len(columns) + 4)] for arm in results["left_out"]]
     if has_figures:
         rows = [[*row, paper] for row, paper in zip(rows, papers, strict=True)]
-    notes = [f"All arms: {', '.join(f'{name} {cell}' for name, cell in common.items())}."] if common else []
+    who = "All arms that ran" if results["left_out"] else "All arms"
+    notes = [f"{who}: {', '.join(f'{name} {cell}' for name, cell in common.items())}."] if common else []
     note = f"Ours: {', '.join(_game(results, game) for game in results['games'])}."
     if results["paper"]["games"] and not _same_games(results):
         note += f" The paper: {', '.join(map(pretty_game, results['paper']['games']))}. Means over other games differ."

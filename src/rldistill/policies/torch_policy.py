@@ -161,7 +161,9 @@ class TorchPolicy:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How it acts by default on its current task."""
+        """How it acts by default on its current task; where its outputs are the actions there is nothing to draw."""
+        if self.output_kind == "actions":
+            return "greedy"
         return self.spec.heads[self._task_index].behaviour or self.spec.behaviour
 
     @property

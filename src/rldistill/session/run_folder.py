@@ -94,7 +94,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
 def _in_toml(value: object) -> object:
     """Return a value as TOML knows it: settings with a null, which TOML has none of, as the JSON of a command line."""
     simple = plain(value)
-    return json.dumps(simple, ensure_ascii=False) if _holds_none(simple) else simple
+    return json.dumps(simple, ensure_ascii=False, sort_keys=True) if _holds_none(simple) else simple
 
 
 def _holds_none(value: object) -> bool:

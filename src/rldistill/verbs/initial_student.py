@@ -87,7 +87,7 @@ def student_of(
         for own, normalization in zip(kinds, normalizations, strict=True)
     }
     # What all heads do alike the policy says once.
-    shared: Behaviour = "sample" if all(task.behaviour == "sample" for task in tasks) else "greedy"
+    shared: Behaviour = "sample" if all(task.samples for task in tasks) else "greedy"
     heads = [
         HeadSpec(
             task.task,

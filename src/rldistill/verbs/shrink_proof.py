@@ -18,11 +18,16 @@ MOST_LOOKS = 7
 def proved(
     episodes: Episodes, student: TorchPolicy, network: str, num_episodes: int, keep: float, num_looks: int
 ) -> Proof:
-    """Look at so many fresh episodes of a student, after so many other looks."""
+    """Look at so many fresh episodes of a student, or at more where these could prove nothing, after other looks."""
     # Each look has episodes of its own: what earlier ones showed, and chose, says nothing of them.
     purpose, confidence = f"proof {num_looks + 1}", 1 - _error(num_looks)
-    scores = episodes.scores(student, purpose, num_episodes)
     cost = episodes.failure_cost(purpose, num_episodes)
+    # The teacher's scores alone decide it, before the student plays: in these episodes they may differ more than in
+    # those by which the number was chosen.
+    while (least := least_episodes(num_episodes, keep, num_looks, cost)) > num_episodes:
+        num_episodes = least
+        cost = episodes.failure_cost(purpose, num_episodes)
+    scores = episodes.scores(student, purpose, num_episodes)
     retention, bound = episodes.kept(scores, purpose, confidence, purpose, failure_cost=cost)
     # Resamples of one failure are too few of them at high confidence; this is what n episodes without any show.
     bound = min(bound, _rule_of_three(retention, 1 - confidence, num_episodes / cost))

@@ -112,8 +112,8 @@ class Search:
         """Go on with what an earlier call tried. Raises MismatchError: it was of another teacher or task."""
         lost = self._tried.take_up(self._options.keep)
         if lost:
-            text = f"{', '.join(lost)}: what lies in {self._out / STUDENTS_FOLDER} is not the student that was recorded"
-            tell(self._callbacks, f"{text}; tried again", "warning")
+            text = f"{', '.join(lost)}: missing in {self._out / STUDENTS_FOLDER}, damaged, or not the student that was"
+            tell(self._callbacks, f"{text} recorded; tried again", "warning")
         if self._tried.trials:
             tell(self._callbacks, f"going on with {len(self._tried.trials)} sizes that were tried")
             self._episodes.deadline = math.inf  # there is something to show, whatever the time
@@ -133,6 +133,8 @@ class Search:
                 "no skill to keep. See `rldistill inspect FILE --verify`, and whether it acts by --behaviour sample."
             )
         tell(self._callbacks, f"{self._teacher.name} on {self._playable.task.name}: {shown}")
+        if (least := self._num_proof_episodes(None)) > self._options.num_episodes:
+            tell(self._callbacks, f"a proof of --keep {self._options.keep:g} takes {least} fresh episodes or more here")
 
     # Sizes.
 
@@ -356,10 +358,11 @@ class Search:
                 proof = proved(self._episodes, student, trial.network, num_episodes, keep, len(self._tried.proofs))
                 self._tried.add_proof(proof)
                 kept = f"{share(proof.retention)} (bound {share(proof.bound)} at {100 * proof.confidence:g} %)"
-                tell(self._callbacks, f"proof of {trial.network}: keeps {kept} in {num_episodes} fresh episodes")
+                tell(self._callbacks, f"proof of {trial.network}: keeps {kept} in {proof.num_episodes} fresh episodes")
                 if proof.holds:
                     return proof
-                num_episodes *= 2  # more episodes may settle it, and the next look costs half the error
+                # More episodes may settle it, and the next look costs half the error.
+                num_episodes = 2 * proof.num_episodes
                 has_time = time.monotonic() + num_episodes * sum(self._seconds) <= self._deadline
                 if proof.retention < keep or not has_time:
                     break

@@ -59,8 +59,9 @@ class Tried:
         look = proof or max(last.values(), key=lambda each: each.bound, default=None)
         # The smallest that held and was not looked at, for want of time, is better than what is known to keep less.
         unseen = [trial for trial in self.holding if trial.policy_hash not in last]
-        if look is not None and not look.holds and look.retention < min((trial.bound for trial in unseen), default=0):
-            return min(unseen, key=lambda trial: trial.num_parameters), None
+        smallest = min(unseen, key=lambda trial: trial.num_parameters, default=None)
+        if smallest is not None and look is not None and not look.holds and look.retention < smallest.bound:
+            return smallest, None
         if look is not None:
             return next(trial for trial in self.trials if trial.network == look.network), look
         return max(self.trials, key=lambda trial: (trial.bound, trial.retention, -trial.num_parameters)), None

@@ -23,7 +23,7 @@ class StudentTask:
     """A task that is taught."""
 
     task: Task  # with the layout of its teacher's actions
-    samples: bool  # whether the student is to sample its actions, where its outputs are no actions themselves
+    samples: bool  # whether the student is to sample its actions
     normalization: InputNormalization | None = None  # of what the student sees, as its teacher has it
     is_measured: bool = False  # whether its source is to measure that
     sight: Sight | None = None  # which parts of the observations the student sees; None: all
@@ -37,8 +37,8 @@ class StudentTask:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How its head acts; of actions themselves there is nothing to draw."""
-        return "sample" if self.samples and self.output_kind != "actions" else "greedy"
+        """How its head acts."""
+        return "sample" if self.samples else "greedy"
 
 
 def kinds_of_observation(tasks: Sequence[StudentTask]) -> list[list[StudentTask]]:
