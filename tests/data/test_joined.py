@@ -58,7 +58,7 @@ def test_episodes_of_one_seed_that_chance_parts_later_are_held_out_together(tmp_
 
 
 def test_too_few_episodes_that_begin_differently_are_told_from_too_few_episodes(tmp_path):
-    write_dataset(tmp_path / "other", replace(make_provenance(), exploration_epsilon=0.2), lengths=LENGTHS)
+    write_dataset(tmp_path / "other", replace(make_provenance(), exploration_epsilon=0.2), lengths=(9, 70, 33, 1, 30))
     joined = Dataset.joined([written(tmp_path / "one"), Dataset.open(tmp_path / "other")])
     with pytest.raises(DatasetError, match=r"10 episodes, of which 5 begin differently, .* with another --seed\."):
         split_episodes(joined, 0.5, seed=0)
