@@ -210,8 +210,8 @@ def test_a_student_that_learned_nothing_is_named_at_the_first_measurement_and_at
     assert warnings == [
         f"after {update} updates the student agrees with the teacher in {record['held_out_agreement']:.1%} of held-out "
         f"steps, always naming the commonest action in {record['majority_share']:.1%}: it has learned nothing so "
-        "far. If this lasts, raise the updates, the learning rate, or the temperature (temperature 0.01 is meant for "
-        "Q-values of order 1)."
+        "far. If this lasts, raise the updates or the temperature (0.01 is meant for Q-values of order 1), or change "
+        "the learning rate: networks as large as dqn may need 3e-4."
         for update in (10, 40)
     ]
 

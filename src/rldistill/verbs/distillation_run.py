@@ -380,7 +380,8 @@ def _trivial_text(alike: Likeness, constant: Likeness, of: str) -> str:
         return (
             f"the student agrees with the teacher in {alike.value:.1%} of held-out steps{of}, always naming the "
             f"commonest action in {constant.value:.1%}: it has learned nothing so far. If this lasts, raise the "
-            "updates, the learning rate, or the temperature (temperature 0.01 is meant for Q-values of order 1)."
+            "updates or the temperature (0.01 is meant for Q-values of order 1), or change the learning rate: networks "
+            "as large as dqn may need 3e-4."
         )
     return (
         f"the student's actions are {alike.value:.1%} of the box from the teacher's in held-out steps{of}, always its "
