@@ -30,8 +30,11 @@ def write_options(options: Options | dict[str, Any], flags: Flags) -> None:
     from rldistill.session.run_folder import plain, toml_text
 
     named = options if isinstance(options, dict) else recorded(options)
+    if not flags.json:
+        write_out(toml_text(named))
+        return
     values = {key: plain(value) for key, value in named.items() if value is not None}
-    write_out(json.dumps(values, allow_nan=False) + "\n" if flags.json else toml_text(values))
+    write_out(json.dumps(values, allow_nan=False) + "\n")
 
 
 def quoted(value: object) -> str:

@@ -55,8 +55,8 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
         DatasetError: too few episodes to hold five out and have one left.
     """
     check_held_out_fraction(held_out_fraction)
-    numbers, sizes = np.unique(dataset.beginnings, return_counts=True)
-    num_episodes = len(np.unique(dataset.episodes))
+    beginnings, num_episodes = dataset.beginnings, len(dataset.episode_numbers)
+    numbers, sizes = np.unique(beginnings, return_counts=True)
     alike = "" if num_episodes == len(numbers) else f", of which {len(numbers)} begin differently"
     if len(numbers) < MIN_HELD_OUT_EPISODES + 1:
         raise DatasetError(
@@ -77,7 +77,7 @@ def split_episodes(dataset: Dataset, held_out_fraction: float, seed: int) -> Epi
             f"Dataset {dataset.path}: holding {held_out_fraction:g} of its {dataset.num_steps} steps out, in whole "
             f"episodes, leaves none of its {num_episodes} episodes{alike} to train on. {cause}. {way}."
         )
-    is_held_out = np.isin(dataset.beginnings, numbers[order[:num_held_out]])
+    is_held_out = np.isin(beginnings, numbers[order[:num_held_out]])
     return EpisodeSplit(train=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
 
 
